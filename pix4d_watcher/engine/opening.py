@@ -35,16 +35,19 @@ def open_patiently(path: Path, room: Room, at_end: ExitStack) -> tuple[Journal, 
     """Open the journal and note that the service runs; returns also whether the last run did not end by itself.
 
     `at_end` closes it and gives its lock back; neither is kept while this waits, so that the disk can be mounted anew.
+    A journal that was there before is waited for then: one begun in the empty mount point would send everything again.
     Raises AlreadyRunning, HostError and JournalError, for a disk that does not take it after `WITHIN`.
     """
     end = time.monotonic() + WITHIN
     repeats = logs.Repeats(log)
+    known = False
     while True:
         try:
-            return _open(path, at_end)
+            return _open(path, at_end, make=not known)
         except (JournalDiskFails, DiskFull) as error:
             if isinstance(error, JournalDiskFull) and room.release():
                 continue
+            known = known or not _is_gone(path)
             if time.monotonic() >= end:
                 raise
             repeats.failed("journal", "journal not usable yet", reason=str(error), tried_for_seconds=round(WITHIN))
@@ -52,17 +55,29 @@ def open_patiently(path: Path, room: Room, at_end: ExitStack) -> tuple[Journal, 
         threading.Event().wait(AGAIN)
 
 
-def _open(path: Path, at_end: ExitStack) -> tuple[Journal, bool]:
+def _open(path: Path, at_end: ExitStack, *, make: bool) -> tuple[Journal, bool]:
     with ExitStack() as unless_usable:
+        if not make and _is_gone(path):  # before the lock, whose file would stay behind in the mount point
+            raise trouble.away(path)
         _make_directory(path)
         unless_usable.enter_context(lock.hold(lock.lock_path(path)))
-        journal = database.open_journal(path)
+        journal = database.open_journal(path, make=make)
         unless_usable.callback(journal.close)
         unclean = bool(service.get(journal, service.RUNNING, default=False))
         # Also a question: a full disk often lets a journal be opened and not be written.
         service.put(journal, service.RUNNING, value=True)
         at_end.push(unless_usable.pop_all())
     return journal, unclean
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # a disk that fails says so when the journal is opened
+    return False
 
 
 def _make_directory(path: Path) -> None:

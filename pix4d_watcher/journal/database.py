@@ -82,12 +82,13 @@ class Journal:
         self._reader.dispose()
 
 
-def open_journal(path: Path) -> Journal:
+def open_journal(path: Path, *, make: bool = True) -> Journal:
     """Open the journal for the service and for commands that change it; makes it, and brings it up to date.
 
-    Raises JournalTooNew when a newer version of this program wrote it, JournalError when it cannot be used.
+    Raises JournalTooNew when a newer version of this program wrote it, JournalError when it cannot be used, and
+    JournalDiskFails where it is not there and not to be made.
     """
-    _make_private(path)
+    _make_private(path, make=make)
     journal = _connect(path)
     with ExitStack() as unless_usable:
         unless_usable.callback(journal.close)
@@ -254,10 +255,12 @@ def _quoted(path: Path) -> str:
     return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
-def _make_private(path: Path) -> None:
+def _make_private(path: Path, *, make: bool) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
+            if not make:
+                raise trouble.away(path)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         elif not os.access(path, os.R_OK | os.W_OK):
             # Asked and not tried: to close the file would drop the locks that this process may hold on it, and then

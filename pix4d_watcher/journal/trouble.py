@@ -63,6 +63,14 @@ def of_system(path: Path, error: OSError) -> JournalError:
     )
 
 
+def away(path: Path) -> JournalError:
+    """Say that the journal at `path` was there a moment ago, and is not any more."""
+    return JournalDiskFails(
+        f"{path}: the journal was there a moment ago and is gone; is its disk unmounted to be checked? "
+        f"{_KEPT}. Mount the disk again"
+    )
+
+
 _KEPT = "Nothing that was acknowledged is lost"
 
 

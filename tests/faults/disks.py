@@ -48,8 +48,8 @@ class Loop:
         finally:
             os.close(handle)
 
-    def revive(self):
-        """Bring the machine up again: all that was only in memory is gone.
+    def revive(self, meanwhile=lambda: None):
+        """Bring the machine up again: all that was only in memory is gone. `meanwhile` runs while nothing is mounted.
 
         What stands on the image is mounted as a copy: a namespace that another test made meanwhile may hold the old
         mount, and the kernel would give us back the filesystem that was shut down.
@@ -60,6 +60,7 @@ class Loop:
         before, self._image = self._image, self._image.with_name(f"{self._image.name}+")
         run("cp", before, self._image)
         before.unlink()
+        meanwhile()
         self.mount()
 
 

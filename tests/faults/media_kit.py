@@ -33,13 +33,13 @@ class Media:
         """Unmount, detach and end everything."""
         self._stack.close()
 
-    def card(self, folders, uuid="random"):
+    def card(self, folders, uuid="random", journal="^has_journal"):
         """Make a card that holds what lies in the directory `folders`, by full seconds; gives its image file."""
         image = self._place("card")
         with image.open("wb") as file:
             file.truncate(CARD)
         # Without a journal nothing is written to it but what tests write.
-        _run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-U", uuid, "-d", folders, image)
+        _run("mkfs.ext4", "-q", "-F", "-O", journal, "-U", uuid, "-d", folders, image)
         return image
 
     def reader(self, place):

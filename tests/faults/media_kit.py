@@ -102,13 +102,22 @@ class Reader:
         os.truncate(self._backing, 0)
         _run("losetup", "--set-capacity", self._device)
         if lists:
-            _run("blockdev", "--flushbufs", self._device)
+            until(self._forgets_lists, "no list is cached any more")
 
     def close(self):
         """Undo everything."""
         subprocess.run(["umount", "-l", self._place], capture_output=True, check=False)
         if self._device:
             subprocess.run(["losetup", "--detach", self._device], capture_output=True, check=False)
+
+    def _forgets_lists(self):
+        """Whether the list is gone from the cache, where a block that somebody reads just then stays."""
+        _run("blockdev", "--flushbufs", self._device)
+        try:
+            any(self._place.iterdir())
+        except OSError:
+            return True
+        return False
 
     def _is_free(self):
         """Whether the kernel has let go of the card before, which it does with the last open file on it."""

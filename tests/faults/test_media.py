@@ -136,11 +136,12 @@ def test_card_pulled_when_all_is_sent(site, reader, card, state):
 def said(site, *, lists):
     """Give what is said of a card that fails: of its folder, or of the drop directory where its list fails too.
 
-    The kernel may forget a list that it had in its cache at any moment.
+    The kernel may forget a list that it had in its cache at any moment. Where the list fails, an image may have failed
+    just before, and its project be held for that.
     """
     found = site.look()
     code = (found["hold"] or {}).get("code")
-    if code == "media_absent":
+    if code == "media_absent" or (lists and code == "source_unreadable"):
         return site.root().problem
     text = found["hold"]["text"] if code == "source_unreadable" else found["waiting_for"]
     return text if text and "cannot be read" in text and not lists else None

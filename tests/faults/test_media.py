@@ -167,8 +167,10 @@ def test_card_torn_out_while_it_settles(site, reader, card, lists):
     """A folder that cannot be read when it is complete waits, and goes on by itself with the card back."""
     reader.insert(card)
     reach(site, "settling")
+    site.suspend()  # else it might read the images before they are out
     forget_cached(site.drops / "flight")
     reader.tear(lists=lists)
+    site.resume()
     assert "Input/output error" in site.until(lambda: said(site, lists=lists), "it is said why the folder waits")
     steady(lambda: site.look()["state"] == "found", "what cannot be read is not complete")
     reader.pull()

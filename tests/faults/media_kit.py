@@ -15,6 +15,9 @@ from harness import until
 CARD = 16 << 20
 """Bytes of a card."""
 
+PATIENT = {"request_timeout": "30s", "doubt_wait": "31s"}
+"""Settings for stories that count requests: none is repeated only because a busy machine answers late."""
+
 
 class Media:
     """All media of one test, from entering to leaving it; `directory` is on a local disk."""

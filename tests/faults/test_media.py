@@ -1,11 +1,13 @@
 """Cards and shares that are pulled out, break, hang, come back, and are mixed up with others."""
 
+import contextlib
 import errno
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
-from media_kit import forget_cached, retry_until_done, set_changed, steady
+from media_kit import PATIENT, forget_cached, retry_until_done, set_changed, steady
 
 from pix4d_watcher.intake.scan import list_root
 
@@ -357,22 +359,34 @@ def test_share_breaks(media, site, moment):
     only_once(site)
 
 
+def is_reading(site):
+    """Whether the service has an image of the drop directory open."""
+    for handle in Path(f"/proc/{site.process.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed since it was listed
+            if handle.readlink().match(f"{site.drops}/flight/*.JPG"):
+                return True
+    return False
+
+
 def test_share_breaks_while_it_is_read(media, site):
     """A share that breaks in the middle of an image, while it is read the first time or sent, loses nothing."""
     source = site.prepare(count=3).parent
     for image in (source / "flight").iterdir():
         with image.open("ab") as file:  # behind its end marker: slow to read, and as sound as before
             file.write(b"\0" * (4 << 20))
-    share = media.share(source, site.drops, "--read-rate=3M")
+    slow = media.share(source, site.drops, "--read-rate=400k")  # half a minute: it breaks before, however busy all is
     site.configure(upload={"connections": 1}, decode="off", checks={"too_few_images": "off"})
     site.start()
     site.until(lambda: site.look().get("waiting_for"), "the folder settles")
     for _break in range(2):
+        site.until(lambda: is_reading(site), "an image is being read")
         steady(lambda: site.look()["state"] == "found", "the images are read for the first time", 1.5)
-        share.tear()
+        slow.tear()
         is_away(site)
-        share.unmount()
-        share.mount()
+        slow.unmount()
+        if not _break:
+            slow.mount()
+    share = media.share(source, site.drops, "--read-rate=3M")
     site.until(lambda: site.requests("put"), "an image is being sent")
     share.tear()
     is_away(site)

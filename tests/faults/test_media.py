@@ -401,12 +401,16 @@ def test_share_hangs(media, site):
     """A share that answers no more holds up nobody else, and goes on when it answers again."""
     second = site.directory / "second"
     second.mkdir()
-    share = media.share(site.prepare().parent, second)
-    site.configure(more=[{"name": "share", "path": str(second), "settle": "4s", "poll": "200ms"}])
+    folder = site.prepare()
+    (folder / ".hold").touch()
+    share = media.share(folder.parent, second)
+    more = {"name": "share", "path": str(second), "settle": "500ms", "poll": "200ms"}
+    site.configure(more=[more], advanced=PATIENT)
     site.start()
     site.until(lambda: site.look().get("waiting_for"), "the folder on the share settles")
     share.hang()
     try:
+        (folder / ".hold").unlink()
         site.drop("other")
         site.delivered("other")
         assert site.look()["state"] == "found"

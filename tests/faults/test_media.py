@@ -49,9 +49,9 @@ def cards(site, media, card):
 
 
 def send_slowly(site, **root):
-    """Have the images sent one after the other, a second each."""
-    site.configure(upload={"connections": 1}, **root)
-    site.fault("put", "delay", seconds=1.0, times=None)
+    """Have the images sent one after the other, each so slowly that some are left when a busy machine comes to act."""
+    site.configure(upload={"connections": 1}, advanced=PATIENT, **root)
+    site.fault("put", "delay", seconds=3.0, times=None)
 
 
 def is_away(site):
@@ -73,7 +73,7 @@ def only_once(site, name="flight", under_way=1):
 def reach(site, moment):
     """Start the service with a card in the reader, and wait for the moment."""
     if moment == "settling":
-        site.configure(settle="4s")
+        site.configure(settle="4s", advanced=PATIENT)
         site.start()
         site.until(lambda: site.look().get("waiting_for"), "the folder settles")
     else:
@@ -119,7 +119,7 @@ def test_service_started_while_the_card_is_out(site, reader, card, moment):
 def test_card_pulled_when_all_is_sent(site, reader, card, state):
     """Once all images are registered the card is not needed any more: the project is finished without it."""
     site.cloud.change(processing_seconds=60.0)
-    site.configure(start="manual" if state == "registered" else "auto", results=True)
+    site.configure(start="manual" if state == "registered" else "auto", results=True, advanced=PATIENT)
     reader.insert(card)
     site.start()
     site.reach(state)
@@ -255,12 +255,12 @@ def test_folders_of_one_name_on_two_cards(cards, site, reader, second):
     site.until(lambda: site.look()["images"]["uploaded"], "the other card is being sent")
     second.pull()
     is_away(site)
+    site.cloud.faults.clear()
     reader.insert(card)
     site.until(lambda: site.look(number=1)["state"] == "delivered", "the first card is done")
     reader.pull()
     is_away(site)
     second.insert(other)
-    site.cloud.faults.clear()
     site.delivered()
     assert [(row["folder"], row["round"], row["images"]["registered"]) for row in site.status()] == [
         ("flight", 1, 6),

@@ -10,7 +10,7 @@ import socket
 import threading
 
 import pytest
-from media_kit import held_or_done, retry_until_done, steady
+from media_kit import PATIENT, held_or_done, retry_until_done, steady
 
 from pix4d_watcher.core.model import printable
 from pix4d_watcher.journal import people, skips
@@ -199,10 +199,10 @@ def test_stall_on_a_share(media, site):
 # Files that change while they are sent.
 
 
-def send_slowly(site, **more):
-    """Drop a folder and have it sent one image after the other, a second each; gives its path."""
-    site.configure(upload={"connections": 1}, **more)
-    site.fault("put", "delay", seconds=1.0, times=None)
+def send_slowly(site, seconds=5.0):
+    """Drop a folder and have it sent one image after the other, slowly enough for a busy machine; gives its path."""
+    site.configure(upload={"connections": 1}, advanced=PATIENT)
+    site.fault("put", "delay", seconds=seconds, times=None)
     folder = site.drop()
     site.start()
     site.until(lambda: site.requests("put"), "the first image is on its way")
@@ -240,9 +240,9 @@ def test_changed_with_its_times_set_back(site, change, answer):
     frozen, times = image.read_bytes(), image.stat()
     change(image, twin(site, image))
     os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))
+    site.cloud.faults.clear()
     assert image.name in site.held("source_changed")
     assert image.name not in sent(site)
-    site.cloud.faults.clear()
     if answer == "retry":
         site.ask("retry")
         site.delivered()
@@ -257,13 +257,13 @@ def test_changed_with_its_times_set_back(site, change, answer):
 
 def test_replaced_while_it_is_sent(site):
     """An image that is replaced in the middle of its upload arrives as it was checked; the new one asks a person."""
-    folder = send_slowly(site)
+    folder = send_slowly(site, 10.0)
     first = folder / "DJI_0001.JPG"
     frozen = sha256(first.read_bytes())
     twin(site, first).replace(first)
+    site.cloud.faults.clear()
     assert first.name in site.held("source_changed")
     assert sent(site)[first.name] == frozen
-    site.cloud.faults.clear()
     site.ask("retry")
     site.delivered()
     site.once(held=True)
@@ -279,7 +279,7 @@ def test_rewritten_again_and_again(site, parts):
     noise = random.Random(4).randbytes(12 << 20)
     versions = [image.read_bytes() + mark + noise + mark for mark in (b"first", b"other")]
     image.write_bytes(versions[0])
-    site.configure(upload={"multipart_threshold": "8MiB" if parts else "32MiB"}, settle="1s")
+    site.configure(upload={"multipart_threshold": "8MiB" if parts else "32MiB"}, settle="1s", advanced=PATIENT)
     folder.rename(site.drops / "flight")
     image, stop = site.drops / "flight" / image.name, threading.Event()
     times = image.stat()
@@ -566,8 +566,8 @@ def test_inode_used_again_after_one_that_was_given_up(disk, site, name):
 def test_inode_used_again_while_it_is_sent(disk, site, name):
     """A folder that is replaced while it is sent, inode and all, is never mixed with the old one."""
     site.fill(site.drops / "flight")
-    site.configure(upload={"connections": 1})
-    site.fault("put", "delay", seconds=1.0, times=None)
+    site.configure(upload={"connections": 1}, advanced=PATIENT)
+    site.fault("put", "delay", seconds=3.0, times=None)
     site.start()
     site.until(lambda: site.requests("put") > 1, "the second image is on its way")
     old = {path.name: sha256(path.read_bytes()) for path in (site.drops / "flight").iterdir()}

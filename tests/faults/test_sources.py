@@ -364,6 +364,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.timeout(400)  # dozens of commands, a minute on a busy machine
 def test_names_of_folders(site, run_cli):
     """Folders of any name are sent; what shows them is harmless, and what is shown is accepted by every command."""
     site.configure(results=True, start="manual", existing="process")

@@ -153,8 +153,7 @@ def test_no_watch_while_it_runs(site, run_cli, hinder, outcome, said):
     release = hinder(site, f"inotify_add_watch:{outcome}")
     site.drops.rename(site.directory / "old")
     site.drops.mkdir()
-    how = becomes(site, "polling")
-    assert how.startswith(said)
+    how = becomes(site, said)  # just between the two calls something else may be said
     if outcome == "error=ENOSPC":
         says_so(site, run_cli, how)
     site.drop()

@@ -60,7 +60,7 @@ def hinder(need):
         tracer = subprocess.Popen([*command, "-p", str(site.process.pid)], stderr=subprocess.DEVNULL)
         tracers.append(tracer)
         until(lambda: all_traced(site.process.pid), "strace holds all threads")
-        return lambda: (tracer.send_signal(signal.SIGINT), tracer.wait(20))
+        return lambda: (tracer.send_signal(signal.SIGINT), tracer.wait(60))
 
     yield begin
     for tracer in tracers:
@@ -188,7 +188,7 @@ def test_root_behind_a_link(site):
     site.start()
     site.delivered("first")
     (site.directory / "two").mkdir()
-    site.drop("second").rename(site.directory / "two/second")
+    site.prepare("second").rename(site.directory / "two/second")
     (site.directory / "next").symlink_to("two")
     (site.directory / "next").rename(site.drops)
     site.delivered("second")

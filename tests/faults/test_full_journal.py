@@ -95,8 +95,8 @@ def test_filled_to_the_brim(site, disk):
         seen = {image.path for image in site.images() if image.status == "uploaded"}
         ballast = fill(disk)
         until(lambda: paused(site), "it pauses")
+        until(lambda: told(site, "reserve used"), "the reserve is used")
         time.sleep(4)
-        assert told(site, "reserve used")
         assert len(kept.ends) <= 2
         assert seen <= {image.path for image in site.images() if image.status == "uploaded"}
         site.cloud.faults.clear()

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from disks import fill, free, lines, loop, memory, run, strace
+from media_kit import PATIENT
 
 from pix4d_watcher.engine.download import FIRST, RESERVE
 
@@ -39,7 +40,7 @@ def kinds(site, name="flight"):
 def test_result_that_cannot_fit(site, disk):
     """A result that cannot fit takes a piece at most, is not asked for again and again, and holds up nobody else."""
     site.cloud.change(output_bytes=4_000_000)
-    site.configure(results=True, outputs=["ortho"], advanced={"request_timeout": "10s", "doubt_wait": "12s"})
+    site.configure(results=True, outputs=["ortho"], advanced=PATIENT)
     site.drop()
     site.start()
     text = site.held("disk_full")
@@ -106,7 +107,7 @@ def test_flush_that_fails(site, disk, need, tmp_path):
     """After a flush that failed nothing of the file is believed: it is fetched again from its first byte."""
     need("strace")
     site.cloud.change(output_bytes=1_000_000)
-    site.configure(results=True, outputs=["ortho"])
+    site.configure(results=True, outputs=["ortho"], advanced=PATIENT)
     site.start()
     site.until(site.vitals, "it runs")
     part = disk / "survey" / "flight" / ".ortho.tif.part"
@@ -147,13 +148,15 @@ def test_left_by_a_power_cut(site):
 def test_read_only_results(site, need):
     """Results on a disk that became read-only are tried again with clear words, seldom, until it is writable."""
     need("mount", "mkfs.ext4", root=True)
-    site.configure(results=True, outputs=["ortho", "dsm"], advanced={"retry_base": "500ms"})
-    site.cloud.change(processing_seconds=2.0)
+    # By twenty tries, after which a person is asked, a busy machine has come to the end: they last about a minute.
+    site.configure(results=True, outputs=["ortho", "dsm"], advanced={"retry_base": "500ms", "retry_max": "5s"})
+    site.cloud.change(processing_seconds=60.0)
     with loop(site.directory, site.results, size=150 << 20) as disk:
         site.drop()
         site.start()
         site.reach("started")
         disk.remount("ro")
+        site.cloud.change(processing_seconds=0.0)
         site.until(lambda: "read-only" in (site.look()["waiting_for"] or ""), "it says so")
         assert "remount,rw" in site.look()["waiting_for"]
         before = len(lines(site))

@@ -152,6 +152,7 @@ class Connection(BaseHTTPRequestHandler):
     def _serve(self, request: Request) -> None:
         state = self.server.state
         op, key, run = _dispatch(state, request)
+        state.let_land()
         with state.lock:
             state.connections += not self._counted
             state.requests[op] += 1
@@ -208,24 +209,34 @@ class Connection(BaseHTTPRequestHandler):
         return answer
 
     def _apply_late(self, seconds: float, request: Request, run: Run) -> None:
-        """Read the whole request now and apply it in `seconds`, unless the emulator is stopped before."""
+        """Read the whole request now and apply it in `seconds`, unless the emulator is stopped before.
+
+        Whoever asks after that finds it applied, however long the thread took that does it.
+        """
         path = self.server.state.new_file()
         view = memoryview(bytearray(BLOCK))
         with path.open("wb") as file:
             while got := request.body.readinto(view):
                 file.write(view[:got])
 
+        landed, due, state = threading.Event(), time.monotonic() + seconds, self.server.state
+        state.late[landed] = due
+
         def apply() -> None:
-            if not self.server.stopped.wait(seconds):
-                with path.open("rb") as source:
-                    answer = run(
-                        dataclasses.replace(
-                            request, body=Body(source, path.stat().st_size, chunked=False, send_continue=None)
+            try:
+                if not self.server.stopped.wait(due - time.monotonic()):
+                    with path.open("rb") as source:
+                        answer = run(
+                            dataclasses.replace(
+                                request, body=Body(source, path.stat().st_size, chunked=False, send_continue=None)
+                            )
                         )
-                    )
-                if answer.file is not None:
-                    answer.file.close()
-            path.unlink(missing_ok=True)
+                    if answer.file is not None:
+                        answer.file.close()
+            finally:
+                del state.late[landed]
+                landed.set()
+                path.unlink(missing_ok=True)
 
         threading.Thread(target=apply, name="emulator-late", daemon=True).start()
 

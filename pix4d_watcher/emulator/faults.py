@@ -6,7 +6,7 @@ What each fault does:
 
 - `drop_before`: the connection is reset, nothing is applied
 - `drop_after`: applied, then the connection is reset without an answer
-- `late`: the request is read, the connection reset, and the request applied `seconds` later
+- `late`: the request is read, the connection reset, and the request applied `seconds` later, before any that comes then
 - `delay`: applied at once, answered `seconds` later
 - `status`: nothing applied, answered with `code` and, where given, `headers`, `body`, `content_type` (a `complete` that
   is answered 200 with an error body is this one)

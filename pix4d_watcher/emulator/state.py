@@ -118,6 +118,7 @@ class State:
         self.directory = directory
         self.lock = threading.RLock()
         self.faults = Faults()
+        self.late: dict[threading.Event, float] = {}  # when a `late` request is due, by what tells that it was applied
         self._initial = settings
         self._files = itertools.count()
         self._begin()
@@ -152,6 +153,12 @@ class State:
         with self.lock:
             self.settings = changed(self.settings, changes)
             return self.settings
+
+    def let_land(self) -> None:
+        """Wait until each `late` request that is due was applied, also where its thread has not come to it yet."""
+        for landed, due in list(self.late.items()):
+            if due <= time.monotonic():
+                landed.wait()
 
     def now(self) -> float:
         """Return the service's wall clock: seconds since 1970, shifted by `clock_skew`."""

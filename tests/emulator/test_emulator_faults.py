@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import time
 
 import pytest
 import requests
@@ -46,6 +47,17 @@ def test_late(pilot):
     until(lambda: projects(pilot) == ["survey", "second"])
     until(lambda: pilot.emulator.ledger()["objects"].get(pilot.key("a.jpg"), {}).get("size") == 4)
     until(lambda: len(list(pilot.emulator.state.directory.iterdir())) == 1)
+
+
+def test_late_is_applied_before_what_comes_after_it(pilot):
+    """Whoever asks when a late request is due finds it applied, however long applying it takes."""
+    body = bytes(64 << 20)
+    pilot.emulator.faults.add({"op": "put", "do": "late", "seconds": 0.5})
+    with pytest.raises(ConnectionResetError):
+        pilot.send("PUT", "a.jpg", body)
+    time.sleep(0.5)
+    pilot.get()
+    assert pilot.key("a.jpg") in pilot.emulator.ledger()["objects"]
 
 
 def test_delay(pilot):

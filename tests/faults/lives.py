@@ -226,6 +226,7 @@ class Life(Site):
 
     def die(self):
         """Kill the service and wait until it is dead."""
+        self._begun.wait()  # a flush may come before this process knows whom it started
         self._signal(signal.SIGKILL)
         if self._pidfd is not None:
             select.select([self._pidfd], [], [], 30)

@@ -57,8 +57,8 @@ def untried(site):
 
 def begin_upload(site, *options):
     """Start the service and wait for the middle of an upload that takes its time."""
-    site.configure(upload={"connections": 2})
-    site.fault("put", "delay", seconds=0.3, times=None)
+    site.configure(upload={"connections": 2}, advanced={"request_timeout": "5s"})
+    site.fault("put", "delay", seconds=0.5, times=None)
     site.drop(count=40)
     site.start(*options)
     site.until(lambda: site.look() and site.look()["images"]["uploaded"] >= 3, "some images are uploaded")
@@ -78,13 +78,13 @@ def test_link_down_in_mid_upload(site, link, how):
     begin_upload(site, "--until-idle")
     BREAKS[how](link)
     site.until(lambda: paused(site).get("kind") == "network", "the service says that it is paused")
-    time.sleep(4)  # twice the request_timeout
+    time.sleep(10)  # twice the request_timeout
     assert site.look()["images"]["uploaded"] < 40
     untried(site)
     site.cloud.faults.clear()
     link.plug()
     link.clear()
-    assert site.ended(50) == 0
+    assert site.ended(90) == 0
     site.once(images=40)
     untried(site)
     assert len(told(site, "paused", "kind=network")) == len(told(site, "going on")) <= 2
@@ -99,15 +99,17 @@ def test_night_without_a_link(site, link):
         site.drop(f"flight{number}")
     site.until(lambda: paused(site).get("kind") == "network", "the service says that it is paused")
     site.until(lambda: [row["state"] for row in site.status()] == ["settled"] * 10, "all are looked at")
-    before, lines = link.met(), len(site.log.read_text().splitlines())
+    lines, began = len(site.log.read_text().splitlines()), time.monotonic()
+    before = link.met()
     time.sleep(10)
+    met, seconds = link.met() - before, time.monotonic() - began
     # One question at a time, each lasting request_timeout (2 s) with one repetition of its SYN, and a pause between.
-    assert 0 < link.met() - before <= 12
+    assert 0 < met <= 1.2 * seconds
     assert len(site.log.read_text().splitlines()) == lines
     assert len(told(site, "paused", "kind=network")) == 1
     untried(site)
     link.clear()
-    assert site.ended(50) == 0
+    assert site.ended(90) == 0
     for number in range(10):
         site.once(f"flight{number}")
     untried(site)
@@ -117,7 +119,7 @@ def test_lossy_link(site, link):
     """With three packets in ten lost everything arrives, once, and nobody is asked."""
     link.rule("numgen inc mod 10 < 3 counter drop")
     swell(site.drop(), 100_000)
-    assert site.run(55) == 0
+    assert site.run() == 0
     assert link.met() > 0
     site.once()
 
@@ -129,7 +131,7 @@ def test_slow_is_not_stuck(site, link):
     swell(site.prepare(), 300_000).rename(site.drops / "flight")
     began = time.monotonic()
     site.start("--until-idle")
-    assert site.ended(55) == 0
+    assert site.ended(90) == 0
     assert time.monotonic() - began > 10, "the link is not slow"
     site.once()
     untried(site)
@@ -139,15 +141,16 @@ def test_slow_is_not_stuck(site, link):
 
 def test_black_hole_in_mid_put(site, link):
     """A connection that swallows bytes in mid-image is given up, the reason told; the image goes out on another one."""
-    link.slow("20mbit")
-    site.configure(upload={"connections": 1})
+    link.slow("10mbit")
+    # The pause before the image goes out again is long enough to be seen in.
+    site.configure(upload={"connections": 1}, advanced={"retry_base": "10s", "retry_max": "10s"})
     swell(site.prepare(), 2_500_000).rename(site.drops / "flight")
     site.start("--until-idle")
     site.until(lambda: site.look() and site.look()["images"]["uploaded"] >= 1, "the first image is uploaded")
     link.bury(link.ports())
     site.until(lambda: site.look()["images"]["failed"] == 1, "the one on its way is counted as failed")
     assert re.search(r"no byte moved for \d+ s|Connection timed out", told(site, "image failed")[0])
-    assert site.ended(50) == 0
+    assert site.ended(90) == 0
     site.once()
     assert len(told(site, "image failed")) == 1
     assert not told(site, "paused")
@@ -164,6 +167,7 @@ def test_idle_connections_became_black_holes(site, link, then):
     if then == "poll":
         site.ask("start")
         site.reach("started")
+        site.until(lambda: "processing" in (site.look()["waiting_for"] or ""), "the first question is answered")
     time.sleep(1)
     link.bury(link.ports())
     time.sleep(21)
@@ -223,8 +227,8 @@ def test_names_gone_in_mid_upload(site, link, names, silent):
     if not silent:
         names.server.close()
     site.configure(upload={"connections": 2}, **site.settings)
-    site.fault("put", "delay", seconds=0.5, times=None)
-    site.fault("put", "status", code=503, skip=3, headers={"Connection": "close"}, times=None)
+    # The others wait until the names are gone, however long that takes.
+    site.fault("put", "status", code=429, skip=3, headers={"Connection": "close"}, times=None)
     site.drop(count=8)
     site.start("--until-idle")
     site.until(lambda: site.look() and site.look()["images"]["uploaded"] >= 3, "some images are uploaded")
@@ -235,7 +239,7 @@ def test_names_gone_in_mid_upload(site, link, names, silent):
     time.sleep(5)
     untried(site)
     names.find()
-    assert site.ended(50) == 0
+    assert site.ended(90) == 0
     site.once(images=8)
     untried(site)
 

@@ -163,7 +163,7 @@ class Site:
             how = {"privileged": self.privileged, "clock": self.clock, **self.place}
             self.process = Child(arguments, stdout=log, stderr=log, cwd=self.directory, **how)
 
-    def run(self, seconds=60):
+    def run(self, seconds=100):
         """Run the service until it is idle and give the exit code."""
         self.start("--until-idle")
         return self.ended(seconds)

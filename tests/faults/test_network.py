@@ -58,7 +58,7 @@ def untried(site):
 def begin_upload(site, *options):
     """Start the service and wait for the middle of an upload that takes its time."""
     site.configure(upload={"connections": 2}, advanced={"request_timeout": "5s"})
-    site.fault("put", "delay", seconds=0.5, times=None)
+    site.fault("put", "delay", seconds=1.0, times=None)
     site.drop(count=40)
     site.start(*options)
     site.until(lambda: site.look() and site.look()["images"]["uploaded"] >= 3, "some images are uploaded")

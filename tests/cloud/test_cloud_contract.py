@@ -93,7 +93,10 @@ def foreign_client(url, grant):
     )
 
 
-@pytest.fixture(params=["emulator", pytest.param("swift", marks=pytest.mark.check)])
+# Whichever test of a process is the first one waits until Swift has started.
+@pytest.fixture(
+    params=["emulator", pytest.param("swift", marks=[pytest.mark.check, pytest.mark.timeout(swift_kit.STARTING + 120)])]
+)
 def store(request, tmp_path):
     """A bucket with nothing below the prefix.
 

@@ -369,10 +369,12 @@ def test_directories_of_somebody_else(cli, site):
             said(found, 78 if command == "check-config" else 77, *texts, "may not be read", "setfacl", stream="stderr")
         (site.directory / "other").chmod(0o700)
         running = cli.start("run", privileged=False)
-        while "drop directory is away" not in running.text() and running.process.poll() is None:
-            threading.Event().wait(0.05)
+        roots = {}
+        # Each drop directory has a scanner of its own.
+        while not (roots and roots["second"]["present"] and "drop directory is away" in running.text()):
+            assert running.process.poll() is None, running.text()
+            roots = {root["name"]: root for root in json.loads(cli("status", "--json").stdout)["roots"]}
         said(cli("status"), 0, "Drop directory survey: never seen yet", "pix4d-watcher check-config")
-        roots = {root["name"]: root for root in json.loads(cli("status", "--json").stdout)["roots"]}
         assert (roots["survey"]["present"], roots["second"]["present"]) == (False, True)
         assert "never seen yet" in roots["survey"]["problem"]
         assert running.stop() == 0

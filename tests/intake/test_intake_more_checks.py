@@ -127,9 +127,9 @@ def test_damaged_and_double_images_leave_no_gap():
 
 def test_a_hostile_sequence_costs_nothing():
     """Numbers far apart are counted, not listed."""
-    start = time.monotonic()
+    start = time.thread_time()
     assert gaps(*(f"DJI_{n:06d}.JPG" for n in range(1, 10**6, 4999)))[0] > 900_000
-    assert time.monotonic() - start < 5
+    assert time.thread_time() - start < 5
 
 
 def test_thermal_images_are_no_other_camera_or_resolution():
@@ -194,10 +194,10 @@ def test_names_and_contents_tell_bands():
 
 def test_hostile_xmp_is_no_trouble():
     """Thousands of open tags are read in no time and mean nothing."""
-    start = time.monotonic()
+    start = time.thread_time()
     assert kind_of(b"a.jpg", b"<a:BandName>" * 8000) == ""
     assert kind_of(b"a.jpg", b"\0\xff:ImageSource=" * 5000) == ""
-    assert time.monotonic() - start < 10
+    assert time.thread_time() - start < 10
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,8 @@ def test_only_a_steady_upload_counts_as_measured():
     now = int(time.monotonic())
     gauge = meter.Meter()
     assert gauge.steady() is None
-    gauge._seconds.extend((now - 8 + n, 1000) for n in range(9))
+    # It ends a little ahead of now, so that a process that was stopped here does not find it in the past.
+    gauge._seconds.extend((now + 30 - 8 + n, 1000) for n in range(9))
     assert gauge.steady() == 1000
     burst = meter.Meter()
     burst._seconds.extend((now - n, 1000) for n in (2, 1))

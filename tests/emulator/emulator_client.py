@@ -19,7 +19,7 @@ PAIR = {"client_id": "demo-client", "client_secret": "demo-secret"}
 FORM = {"grant_type": "client_credentials", "token_format": "jwt", **PAIR}
 
 
-def until(check, seconds=10.0):
+def until(check, seconds=45.0):
     """Poll until check() is true; the test fails when it never is."""
     end = time.monotonic() + seconds
     while not (value := check()):

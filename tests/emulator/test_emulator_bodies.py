@@ -225,14 +225,16 @@ def test_a_body_that_ends_early_stores_nothing(pilot):
 
 def test_many_requests_on_one_connection(pilot):
     """Connections are kept alive, count once, and are quick."""
-    before, began = pilot.emulator.ledger()["connections"], time.monotonic()
+    before, took = pilot.emulator.ledger()["connections"], []
     with pilot.raw() as connection:
         for number in range(300):
             target, headers = pilot.signed("PUT", f"{number}.jpg", b"body")
+            began = time.monotonic()
             connection.sendall(pilot.head("PUT", target, headers, 4) + b"body")
             assert answer(connection)[0] == 200
-    took = time.monotonic() - began
-    print(f"300 small objects in {took:.2f} s")
-    assert took < 300 * DELAYED, "each waits for an acknowledgement that is delayed"
+            took.append(time.monotonic() - began)
+    print(f"300 small objects in {sum(took):.2f} s")
+    # Not all, and not their sum: a busy machine makes some of them slow, and a new connection acknowledges at once.
+    assert sorted(took)[100] < DELAYED, "each waits for an acknowledgement that is delayed"
     ledger = pilot.emulator.ledger()
     assert (ledger["connections"] - before, len(ledger["objects"]), ledger["requests"]["put"]) == (1, 300, 300)

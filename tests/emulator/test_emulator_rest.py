@@ -57,7 +57,9 @@ def test_path_without_slash_is_redirected(emulate):
 
 def test_token_expires(fly):
     """Without a token, with an unknown one, and with an expired one everything is 401."""
-    pilot = fly(token_lifetime=0.3)
+    pilot = fly()
+    pilot.emulator.change(token_lifetime=0.3)
+    pilot.login()
     until(lambda: pilot.get().status_code == 401)
     assert "expired" in pilot.get().json()["detail"]
     pilot.emulator.change(token_lifetime=3600)

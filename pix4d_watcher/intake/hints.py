@@ -16,7 +16,7 @@ import select
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -275,7 +275,9 @@ class _MountTable:
         """Begin to look at the mount table, once."""
         if self._thread is None:
             self._end_read, self._end_write = os.pipe2(os.O_CLOEXEC)
-            self._thread = threading.Thread(target=self._run, name="mount table", daemon=True)
+            # Opened here: from then on the kernel takes note of changes, however late the thread is.
+            table = Path("/proc/self/mountinfo").open("rb")  # noqa: SIM115  (closed by the thread)
+            self._thread = threading.Thread(target=self._run, args=(table,), name="mount table", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
@@ -287,8 +289,8 @@ class _MountTable:
             os.close(self._end_read)
             os.close(self._end_write)
 
-    def _run(self) -> None:
-        with Path("/proc/self/mountinfo").open("rb") as table:
+    def _run(self, table: BinaryIO) -> None:
+        with table:
             poll = select.poll()
             poll.register(table, select.POLLERR | select.POLLPRI)
             poll.register(self._end_read, select.POLLIN)

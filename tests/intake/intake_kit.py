@@ -144,8 +144,8 @@ def as_nobody():
 
 @contextlib.contextmanager
 def open_place():
-    """Make a directory that everybody may enter (pytest's own are closed to other users)."""
-    with tempfile.TemporaryDirectory() as place:
+    """Make a directory that everybody may enter (pytest's own are closed to other users, and TMPDIR may be)."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
         Path(place).chmod(0o755)
         yield Path(place)
 

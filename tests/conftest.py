@@ -29,6 +29,8 @@ def pytest_configure(config):
     for name in list(os.environ):
         if name.startswith(UNWANTED_STARTS) or name in UNWANTED or name.lower().endswith("_proxy"):
             del os.environ[name]
+    # Tests say who may read what they make, by the usual mask.
+    os.umask(0o022)
     # Processes that tests start find the product wherever they run.
     os.environ["PYTHONPATH"] = str(ROOT)
 

@@ -134,8 +134,15 @@ def test_those_who_wait_share_the_failure(raw_server):
 
     api = make_rest(f"http://127.0.0.1:{raw_server(story)}")
 
-    def ask():
+    come = api.token._together.come
+
+    def come_and_tell():
+        come()
         waiting.append(None)
+
+    api.token._together.come = come_and_tell
+
+    def ask():
         with pytest.raises(errors.NotSent) as caught:
             api.token.value()
         return str(caught.value)
@@ -146,7 +153,6 @@ def test_those_who_wait_share_the_failure(raw_server):
         end = time.monotonic() + WAIT
         while (len(waiting) < 6 or not heard) and time.monotonic() < end:
             time.sleep(0.01)
-        time.sleep(0.5)  # they are on their way to the lock
         go.set()
         assert len({future.result() for future in asked}) == 1
     assert len(heard) == 1

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -102,14 +103,17 @@ def test_answers_to_an_upload(raw_server, line, source, call, answer, kind):  # 
 def test_short_lived_credentials(emulator, put, source):
     """Credentials of two seconds are renewed in time, over as many uploads as it takes."""
     emulator.change(credentials_lifetime=2.0)
-    image, pause = source(os.urandom(20_000)), threading.Event()
+    image, pause, took = source(os.urandom(20_000)), threading.Event(), []
     for number in range(30):
+        began = time.monotonic()
         put(image, f"{number}.jpg")
+        took.append(time.monotonic() - began)
         pause.wait(0.1)
     ledger = emulator.ledger()
     assert len(ledger["objects"]) == 30
     assert 2 <= ledger["credentials"] < 30
-    assert ledger["refused"].get("put", 0) <= 1  # none, unless this machine was asleep for half a second
+    # They are renewed half a second before their end: only an upload that was held up for about as long may be refused.
+    assert ledger["refused"].get("put", 0) <= sum(seconds > 0.3 for seconds in took)
 
 
 def test_expired_credentials_are_renewed_and_the_request_replayed(emulator, put, source):

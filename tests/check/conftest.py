@@ -133,8 +133,8 @@ class Box:
         return self.run(f"systemctl show {unit} --property={name} --value").stdout.strip()
 
     def journal(self, unit):
-        """Give all log lines of a unit."""
-        return self.run(f"journalctl --unit={unit} --output=cat --no-pager").stdout
+        """Give all log lines of a unit, those too that journald has not taken yet."""
+        return self.run(f"journalctl --sync; journalctl --unit={unit} --output=cat --no-pager").stdout
 
     def stop(self):
         """Power off; pull the plug where that takes too long."""

@@ -113,12 +113,16 @@ class Service:
         return self.box.run(f"systemctl status {UNIT} --no-pager --full --lines=50", check=False).stdout
 
     def drop(self, name):
-        """Copy a folder into the drop directory as the pilot does, readable by nobody else."""
+        """Copy a folder into the drop directory as the pilot does, readable by nobody else.
+
+        Under a name that is not looked at, since a copy that is stopped for longer than `settle` would be two flights.
+        """
         for number in range(IMAGES):
             path = self.box.path(f"/var/tmp/{name}/DJI_{number + 1:04}.JPG")
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(picture(number + 10 * sum(name.encode())))
-        self.box.run(f"umask 077; cp -r /var/tmp/{name} /srv/pix4d/drop/{name}", user="pilot")
+        copy = f"cp -r /var/tmp/{name} .copying && mv .copying {name}"
+        self.box.run(f"umask 077; cd /srv/pix4d/drop; {copy}", user="pilot")
 
     def projects(self, name):
         """Give what the cloud knows of a folder."""

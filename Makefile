@@ -90,9 +90,9 @@ check-packages:
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ]; then \
 	    echo "Installing" $$missing; \
 	    export DEBIAN_FRONTEND=noninteractive; \
-	    apt="apt-get -qq -o DPkg::Lock::Timeout=300"; install="$$apt install -y --no-install-recommends $$missing"; \
+	    apt="apt-get -qq -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3"; install="$$apt install -y --no-install-recommends $$missing"; \
 	    $$install >/dev/null 2>&1 \
-	    || { for try in 1 2 3; do $$apt update >/dev/null && break; sleep 20; done; $$install >/dev/null; }; \
+	    || { dpkg --force-confold --configure -a >/dev/null 2>&1; for try in 1 2 3; do $$apt update >/dev/null && break; sleep 20; done; $$install >/dev/null; }; \
 	elif [ -n "$$missing" ]; then \
 	    echo "Some tests will be skipped: sudo apt-get install" $$missing; \
 	fi

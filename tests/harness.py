@@ -163,12 +163,12 @@ class Site:
             how = {"privileged": self.privileged, "clock": self.clock, **self.place}
             self.process = Child(arguments, stdout=log, stderr=log, cwd=self.directory, **how)
 
-    def run(self, seconds=100):
+    def run(self, seconds=2 * PATIENCE):
         """Run the service until it is idle and give the exit code."""
         self.start("--until-idle")
         return self.ended(seconds)
 
-    def ended(self, seconds=30):
+    def ended(self, seconds=PATIENCE):
         """Wait until the service ends by itself and give the exit code."""
         process, self.process = self.process, None
         try:

@@ -11,14 +11,15 @@ pytestmark = pytest.mark.check  # minutes in all: run by make check
 
 
 def paused(site, kind):
-    """Whether the service says that it is paused for this kind of trouble."""
-    return (site.vitals().get("pause") or {}).get("kind") == kind
+    """Give what the service says of its pause, None unless it is one for this kind of trouble."""
+    pause = site.vitals().get("pause") or {}
+    return pause if pause.get("kind") == kind else None
 
 
-def begin_upload(site, count=40, connections=2):
+def begin_upload(site, count=40, connections=2, advanced=None):
     """Start the service and wait for the middle of an upload that takes its time."""
-    site.configure(upload={"connections": connections})
-    site.fault("put", "delay", seconds=0.3, times=None)
+    site.configure(upload={"connections": connections}, advanced=advanced)
+    site.fault("put", "delay", seconds=1.0, times=None)
     site.drop(count=count)
     site.start("--until-idle")
     site.until(lambda: site.look() and site.look()["images"]["uploaded"] >= 3, "some images are uploaded")
@@ -43,7 +44,7 @@ def test_link_down_in_mid_upload(site):
 @pytest.mark.parametrize("do", ["drop_before", "html", "stall"])
 def test_cloud_out_of_reach(site, do):
     """Resets, the login page of a network and silence are the world's, whichever call meets them."""
-    begin_upload(site)
+    begin_upload(site, advanced={"request_timeout": "2s"})
     site.cloud.faults.clear()
     site.fault("*", do, seconds=30, times=None)
     site.until(lambda: site.vitals().get("pause"), "the service says that it is paused")
@@ -143,8 +144,9 @@ def test_storage_out_of_reach(site):
     begin_upload(site, connections=1)  # else another image, on its way by now, would say that the storage works
     site.cloud.faults.clear()
     site.fault("s3", "drop_before", times=None)
-    site.until(lambda: paused(site, "storage"), "the service says that it is paused")
-    since, refused = site.vitals()["pause"]["since"], site.requests("put")
+    # Each look at the storage is a pause less for a moment: what is said is read at once.
+    pauses = site.until(lambda: paused(site, "storage"), "the service says that it is paused")
+    since, refused = pauses["since"], site.requests("put")
     site.until(lambda: site.requests("put") >= refused + 3, "the storage is asked now and then")
     site.until(
         lambda: (site.vitals().get("pause") or {}).get("since") == since, "it is away since the first that failed"

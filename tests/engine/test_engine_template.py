@@ -110,7 +110,8 @@ def test_trouble_with_the_storage(site, template):
 
 def test_a_crash_sends_the_same_body(site, template):
     """The body of a start is journalled: a service killed around it neither repeats nor changes it."""
-    site.configure(template=str(template), processing={"quality": 1})
+    # The wait for the outcome does not end before the kill.
+    site.configure(template=str(template), processing={"quality": 1}, advanced={"doubt_wait": "15s"})
     site.fault("start", "drop_before")
     site.drop()
     site.start()

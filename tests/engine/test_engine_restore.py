@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from harness import PATIENCE
 from nursery import Child
 
 from pix4d_watcher.journal import restored
@@ -23,7 +24,7 @@ class Keeper:
         self.site._journals.clear()
         with (self.site.directory / "commands").open("ab") as log:
             command = Child([*arguments, "--config", self.site.config], stdout=log, stderr=log, cwd=self.site.directory)
-            return command.wait(30)
+            return command.wait(PATIENCE)
 
     def backup(self):
         """Keep the journal as it is now."""
@@ -40,10 +41,18 @@ def keeper(site):
     return Keeper(site)
 
 
-LATE = 3.0
+LATE = 8.0
 """Seconds by which answers come late, so that a state lasts for as long."""
 
-PATIENT = {"request_timeout": "20s"}
+
+def back_up_what_is_found(site, keeper, **root):
+    """Back up the journal when a folder is found; then the service goes on with a folder that settles."""
+    site.configure(settle="1h", **root)
+    site.start()
+    site.reach("found")
+    keeper.backup()
+    site.kill()
+    site.configure(**root)
 
 
 def untouched(site, **counts):
@@ -55,15 +64,20 @@ def untouched(site, **counts):
 def test_backup_in_the_middle_of_a_life(site, keeper, state):
     """A backup of any moment, restored after the delivery, leads to the delivery again, and nothing happens twice."""
     slow = {"found": None, "settled": "create", "created": "put", "uploaded": "register", "registered": "start"}
-    site.configure(settle="4s" if state == "found" else "500ms", results=True, advanced=PATIENT)
-    site.cloud.change(processing_seconds=3.0)
+    site.configure(results=True)
+    site.cloud.change(processing_seconds=600.0)
     if slow.get(state):
         site.fault(slow[state], "delay", seconds=LATE, times=None)
     site.drop(count=8)
-    site.start()
-    site.reach(state)
-    keeper.backup()
+    if state == "found":
+        back_up_what_is_found(site, keeper, results=True)
+        site.start()
+    else:
+        site.start()
+        site.reach(state)
+        keeper.backup()
     site.cloud.faults.clear()
+    site.cloud.change(processing_seconds=0.5)
     site.delivered()
     assert site.stop() == 0
     counts = {op: site.requests(op) for op in ("create", "register", "start")}
@@ -77,7 +91,6 @@ def test_backup_in_the_middle_of_a_life(site, keeper, state):
 
 def test_killed_while_it_is_compared(site, keeper):
     """Kills in the middle of the comparison change nothing of what it comes to."""
-    site.configure(advanced=PATIENT)
     site.fault("register", "delay", seconds=LATE, times=None)
     site.drop(count=8)
     site.start()
@@ -100,8 +113,9 @@ def test_killed_while_it_is_compared(site, keeper):
 
 def test_some_images_were_registered(site, keeper):
     """Batches that were registered after the backup are not registered again, the others are."""
-    site.configure(advanced={"register_batch": 3, **PATIENT})
-    site.fault("register", "delay", seconds=LATE / 2, times=2)
+    site.configure(advanced={"register_batch": 3})
+    site.fault("register", "delay", seconds=LATE)
+    site.fault("register", "delay", seconds=1.0)
     site.fault("register", "delay", seconds=60, times=None)
     site.drop(count=10)
     site.start()
@@ -122,13 +136,11 @@ def test_some_images_were_registered(site, keeper):
 def test_images_that_came_after_the_start(site, keeper, head):
     """What was never sent is not taken for registered after a restore: it is held as late, and no receipt names it."""
     site.cloud.change(head=head)
-    site.configure(settle="2s", results=True)
     # Where the cloud says what lies there, the late ones may come first in the order of the paths.
     late = "AAA_{n}.JPG" if head == "on" else "ZZZ_{n}.JPG"
     folder = site.drop(count=8)
+    back_up_what_is_found(site, keeper, results=True)
     site.start()
-    site.reach("found")
-    keeper.backup()
     site.delivered()
     assert site.stop() == 0
     site.fill(folder, 7, names=late, salt="late")
@@ -148,7 +160,6 @@ def test_images_that_came_after_the_start(site, keeper, head):
 def test_nothing_can_be_looked_up(site, keeper):
     """Where the list of projects is closed a creation that may have happened is never repeated without a person."""
     site.cloud.change(project_list="off")
-    site.configure(advanced=PATIENT)
     site.fault("create", "delay", seconds=LATE)
     site.drop()
     site.start()
@@ -170,12 +181,8 @@ def test_nothing_can_be_looked_up(site, keeper):
 def test_a_person_decides(site, keeper):
     """`retry --not-done` has a project created that was held in doubt after a restore."""
     site.cloud.change(project_list="off")
-    site.configure(settle="4s")
     site.drop()
-    site.start()
-    site.reach("found")
-    keeper.backup()
-    site.kill()
+    back_up_what_is_found(site, keeper)
     keeper.restore()
     assert site.run() == 0
     site.held("in_doubt")
@@ -251,7 +258,6 @@ def test_started_in_a_way_that_cannot_be_seen(site, keeper):
 
 def test_the_comparison_waits_for_the_link(site, keeper):
     """Nothing is sent while the cloud cannot be asked, and all goes on when it can."""
-    site.configure(advanced=PATIENT)
     site.fault("put", "delay", seconds=LATE, times=None)
     site.drop(count=8)
     site.start()

@@ -27,8 +27,12 @@ def sha256(path):
 
 
 def upload_slowly(site):
-    """Start a service that sends one image after the other, and wait until the first one is on its way."""
+    """Start a service that sends one image after the other, and wait until the first one is on its way.
+
+    There it stays for long, so that whatever a story does next happens while it is sent.
+    """
     site.configure(upload={"connections": 1})
+    site.fault("put", "delay", seconds=8.0)
     site.fault("put", "delay", seconds=1.0, times=None)
     folder = site.drop()
     site.start()
@@ -235,7 +239,7 @@ def test_an_old_folder_that_cannot_be_read(site):
 def test_unreadable_image(site):
     """An image without permission to read holds the project, which goes on by itself when it is given."""
     site.configure(upload={"connections": 1})
-    site.fault("put", "delay", seconds=1.0, times=None)
+    site.fault("put", "delay", seconds=2.0, times=None)
     folder = site.drop()
     # Even root reads only what it may without these capabilities.
     drop = "-dac_override,-dac_read_search"

@@ -96,12 +96,19 @@ def test_a_hold_concerns_the_whole_folder(site):
 
 def test_killed_between_all_steps(site):
     """Kills whenever a part took a step lose no image and send none twice."""
-    site.configure(split=10, settle="2s")
-    site.cloud.change(processing_seconds=1.0)
+    site.configure(split=10, settle="10s")
+    # Each of the states that must be seen lasts until it was.
+    site.cloud.change(processing_seconds=600.0)
+    site.fault("put", "delay", seconds=15.0, times=None)
     site.fault("*", "delay", seconds=1.0, times=None)
     site.drop(count=25)
     seen = set()
-    while "started" not in {state for _part, state in seen}:
+    while "started" not in (states := {state for _part, state in seen}):
+        if "found" in states:
+            site.configure(split=10)
+        if "created" in states:
+            site.cloud.faults.clear()
+            site.fault("*", "delay", seconds=1.0, times=None)
         site.start()
         steps = site.until(lambda: {(row["part"], row["state"]) for row in parts(site)} - seen, "the next step")
         seen.update(steps)
@@ -110,6 +117,7 @@ def test_killed_between_all_steps(site):
         assert sum(row["images"]["total"] for row in parts(site)) in (0, 25)
     assert {"found", "created", "started"} <= {state for _part, state in seen}
     site.cloud.faults.clear()
+    site.cloud.change(processing_seconds=0.0)
     assert site.run() == 0
     assert [len(names) for names in sent(site)] == [8, 8, 9]
 
@@ -148,7 +156,7 @@ class BreaksAt(list):
 def test_renamed(site):
     """A folder that is renamed while its parts are sent takes all of them along."""
     site.configure(split=10)
-    site.fault("put", "delay", seconds=0.7, times=None)
+    site.fault("put", "delay", seconds=8.0, times=None)
     site.drop(count=25)
     site.start()
     site.until(lambda: {row["state"] for row in parts(site)} == {"created"} and len(parts(site)) == 3, "all are sent")
@@ -180,7 +188,7 @@ def test_late_images(site, moment):
     if moment == "settled":
         site.fault("create", "status", code=429, times=None)
     elif moment == "created":
-        site.fault("put", "delay", seconds=1.0, times=None)
+        site.fault("put", "delay", seconds=8.0, times=None)
     site.drop(count=20)
     site.start()
     site.until(lambda: [row["state"] for row in parts(site)] == [moment] * 2, f"both are {moment}")
@@ -201,7 +209,7 @@ def test_late_after_the_start(site):
     site.start()
     site.until(lambda: len(parts(site)) == 2, "it is split")
     all_reach(site, "delivered")
-    site.fill(site.drops / "flight", 2, names="LATE_{n:04d}.JPG", salt="late")
+    site.bring(site.drops / "flight", 2, names="LATE_{n:04d}.JPG", salt="late")
     assert "2 images" in site.held("late_images")
     assert [row["condition"] for row in parts(site)] == ["active", "held"]
     sent_images = [len(images_in(site, row)) for row in parts(site)]
@@ -211,7 +219,7 @@ def test_late_after_the_start(site):
 def test_joined_and_split(site):
     """A mission of two cards is split as one flight, and follows the rename of a card in every part."""
     site.configure(split=10, join="{mission}_{part}", join_wait="10ms")
-    site.fault("put", "delay", seconds=0.7, times=None)
+    site.fault("put", "delay", seconds=8.0, times=None)
     site.drop("harbour_1", 12)
     site.drop("harbour_2", 9)
     site.start()

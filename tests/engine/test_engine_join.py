@@ -76,7 +76,7 @@ def test_an_empty_second_folder_is_awaited(site):
     site.drop("harbour_1", 6)
     site.start()
     waits(site, "waits for images in harbour_2")
-    site.fill(site.drops / "harbour_2", 3)
+    site.bring(site.drops / "harbour_2", 3)
     site.delivered("harbour")
     site.once("harbour", 9)
 
@@ -107,7 +107,7 @@ def test_listed(site):
 
 def test_list_comes_last(site):
     """A pix4d.yaml that comes while the folders are still copied joins them all the same."""
-    site.configure(settle="3s")
+    site.configure(settle="8s")
     site.drop("card a", 6)
     site.drop("card b", 4)
     site.start()
@@ -134,13 +134,14 @@ def test_shrunk_list(site):
 @pytest.mark.parametrize("moment", ["found", "created", "registered"])
 def test_late_card(site, moment):
     """A card that comes before the start joins the mission, whatever was sent by then."""
-    site.configure(join=PATTERN, join_wait="3s" if moment == "found" else "10ms", start="manual")
+    site.configure(join=PATTERN, join_wait="8s" if moment == "found" else "10ms", start="manual")
     if moment == "created":
-        site.fault("put", "delay", seconds=1.5, times=None)
+        site.fault("put", "delay", seconds=8.0, times=None)
     site.drop("harbour_1", 6)
     site.start()
     site.reach(moment, "harbour")
     site.drop("harbour_2", 4)
+    site.cloud.faults.clear()
     site.until(lambda: site.look("harbour")["images"]["registered"] == 10, "all are registered")
     site.held("manual_start", "harbour")
     site.ask("start", "harbour")
@@ -180,12 +181,13 @@ def test_killed(site, op):
 def test_renamed_card(site):
     """A card that is renamed while it is sent is still a part of the mission, and nothing is sent again."""
     site.configure(join=PATTERN, join_wait="10ms")
-    site.fault("put", "delay", seconds=1.0, times=None)
+    site.fault("put", "delay", seconds=8.0, times=None)
     site.drop("harbour_1", 6)
     site.drop("harbour_2", 4)
     site.start()
     site.reach("created", "harbour")
     (site.drops / "harbour_2").rename(site.drops / "quay")
+    site.cloud.faults.clear()
     site.delivered("harbour")
     site.once("harbour", 10)
     assert [(row["folder"], row["members"]) for row in site.status()] == [("harbour", ["harbour_1", "quay"])]
@@ -193,7 +195,7 @@ def test_renamed_card(site):
 
 def test_renamed_before_it_is_complete(site):
     """A folder that gets its numbered name while it is copied joins; one that loses it goes its own way."""
-    site.configure(join=PATTERN, join_wait="3s", settle="2s")
+    site.configure(join=PATTERN, join_wait="8s", settle="8s")
     site.drop("New folder", 6)
     site.drop("harbour_1", 6)
     site.drop("harbour_3", 7)

@@ -22,10 +22,10 @@ def test_stopped_and_started_again(site):
     by_hand(site, "stop")
     assert "CANCELED: Processing was stopped" in site.held("cloud_failed")
     assert site.look()["due_at"]
-    site.cloud.change(processing_seconds=3.0)
     by_hand(site, "start")
     site.until(lambda: site.look()["hold"] is None, "it is followed again")
     assert site.look()["state"] == "started"
+    site.cloud.change(processing_seconds=0.0)
     site.delivered()
     site.once(starts=2, held=True)
     assert site.requests("start") == 1
@@ -49,7 +49,7 @@ def test_started_before_all_images_are_registered(site):
     """A start in the middle of the registration is noticed before more is registered, and a person decides."""
     site.configure(advanced={"register_batch": 4})
     site.cloud.change(processing_seconds=2.0)
-    site.fault("register", "delay", seconds=1.2)
+    site.fault("register", "delay", seconds=8.0)
     site.drop()
     site.start()
     site.until(lambda: site.requests("register"), "the first batch is applied")
@@ -72,8 +72,8 @@ def test_started_while_late_images_are_sent(site):
     site.drop()
     site.start()
     site.held("manual_start")
-    site.fault("put", "delay", seconds=2.5, times=None)
-    site.fill(site.drops / "flight", 2, names="LATE_{n:04d}.JPG", salt="late")
+    site.fault("put", "delay", seconds=8.0, times=None)
+    site.bring(site.drops / "flight", 2, names="LATE_{n:04d}.JPG", salt="late")
     site.reach("created")
     by_hand(site, "start")
     assert "2 more are uploaded" in site.held("inputs_differ")
@@ -124,12 +124,13 @@ def test_images_added_in_the_page(site):
 
 def test_started_again_while_results_are_fetched(site):
     """A second start after the end of processing changes nothing about the first one's results."""
-    site.cloud.change(outputs_seconds=3.0)
+    site.cloud.change(outputs_seconds=600.0)
     site.configure(results=True)
     site.drop()
     site.start()
     site.reach("processed")
     by_hand(site, "start")
+    site.cloud.change(outputs_seconds=0.0)
     site.delivered()
     assert (site.results / "survey" / "flight" / ".complete").exists()
     assert site.requests("start") == 1
@@ -161,11 +162,12 @@ def test_two_pauses(site):
     """`resume --all` leaves a folder alone that was paused by itself, and a pause of all leaves no mark on folders."""
     site.drop()
     site.drop("other")
-    site.fault("put", "delay", seconds=0.3, times=None)
+    site.fault("put", "delay", seconds=8.0, times=None)
     site.start()
     site.until(lambda: site.look("other") and site.look(), "both are found")
     site.ask("pause", paused=True)
     site.pause_all(paused=True)
+    site.cloud.faults.clear()
     time.sleep(1.5)
     site.pause_all(paused=False)
     site.delivered("other")
@@ -181,19 +183,20 @@ def test_two_pauses(site):
 def test_a_pause_survives_a_crash(site, everything):
     """What was paused in the middle of an upload is still paused after a kill, and goes on from there."""
     site.configure(upload={"connections": 1})
-    site.fault("put", "delay", seconds=0.3, times=None)
+    site.fault("put", "delay", seconds=1.5, times=None)
     site.drop(count=10)
     site.start()
     site.until(lambda: site.look() and site.look()["images"]["uploaded"] >= 3, "some images are uploaded")
     pause = site.pause_all if everything else lambda *, paused: site.ask("pause", paused=paused)
     pause(paused=True)
-    time.sleep(1)
+    time.sleep(2)  # longer than the answer to what is on its way
     site.restart()
     site.until(lambda: site.vitals().get("pid") == site.process.pid, "it is up")
     sent, starts = site.requests("put"), site.requests("start")
     time.sleep(2)
     assert (site.requests("put"), site.requests("start")) == (sent, starts)
     assert site.look()["hold"]["code"] == "paused"
+    site.cloud.faults.clear()
     pause(paused=False)
     site.delivered()
     site.once(images=10)
@@ -202,7 +205,7 @@ def test_a_pause_survives_a_crash(site, everything):
 def test_pause_inside_a_large_image(site):
     """A pause holds back the parts of a large image that are still queued; `resume` goes on inside the file."""
     site.configure(upload={"connections": 1, "multipart_threshold": "8MiB"})
-    site.fault("part", "delay", seconds=0.5, times=None)
+    site.fault("part", "delay", seconds=1.5, times=None)
     folder = site.prepare()
     large = folder / "DJI_0001.JPG"
     small = large.read_bytes()
@@ -215,10 +218,11 @@ def test_pause_inside_a_large_image(site):
     site.start()
     site.until(lambda: site.requests("part") >= 2, "some parts are sent")
     site.ask("pause", paused=True)
-    time.sleep(1.5)
+    time.sleep(3)  # longer than the answer to the part that is on its way
     sent = site.requests("part")
-    time.sleep(1.5)
+    time.sleep(2)  # longer than another part takes
     assert site.requests("part") == sent < 9
+    site.cloud.faults.clear()
     site.ask("pause", paused=False)
     site.delivered()
     site.once()

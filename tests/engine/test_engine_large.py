@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -39,6 +40,11 @@ def flight(site):
 def parts(site):
     """Give how often each part of each multipart upload was stored."""
     return [[part["puts"] for part in upload["parts"].values()] for upload in site.cloud.ledger()["uploads"]]
+
+
+def uploads(site):
+    """Give what became of each multipart upload."""
+    return [upload["state"] for upload in site.cloud.ledger()["uploads"]]
 
 
 def wait_for_parts(site, count):
@@ -81,7 +87,7 @@ def test_complete_without_answer(site, flight, head, killed):
     if killed:
         site.fault("complete", "delay", seconds=60)
         site.start()
-        site.until(lambda: site.requests("complete"), "the completion is on the wire")
+        site.until(lambda: uploads(site) == ["completed"], "the completion is done, and its answer on the wire")
         site.kill()
     else:
         site.fault("complete", "drop_after")
@@ -129,28 +135,27 @@ def test_upload_with_breaks(site, flight):
 
 def test_upload_aborted_behind_our_back(site, flight):
     """An upload that the cloud forgot begins again from its first part."""
-    site.fault("part", "delay", seconds=3, skip=2)
+    site.fault("part", "delay", seconds=10, skip=2)
     site.start("--until-idle")
     wait_for_parts(site, 2)
     (upload,) = site.cloud.ledger()["uploads"]
-    rest = Rest(url=site.cloud.url, client_id="demo-client", client_secret="demo-secret", timeout=5)
     number = site.projects()[0]["id"]
-    credentials = Credentials(lambda: rest.s3_grant(number))
-    line = Line()
-    Bucket(credentials, s3_endpoint=site.cloud.url, ca_file=None, timeout=5).abort(
-        line, upload["key"], upload["upload_id"]
-    )
-    line.close()
-    rest.close()
+    with (
+        closing(Rest(url=site.cloud.url, client_id="demo-client", client_secret="demo-secret", timeout=30)) as rest,
+        closing(Line()) as line,
+    ):
+        credentials = Credentials(lambda: rest.s3_grant(number))
+        bucket = Bucket(credentials, s3_endpoint=site.cloud.url, ca_file=None, timeout=30)
+        bucket.abort(line, upload["key"], upload["upload_id"])
     assert site.ended(60) == 0
     site.once()
     assert parts(site)[-1] == [1, 1, 1, 1]
-    assert [upload["state"] for upload in site.cloud.ledger()["uploads"]] == ["aborted", "completed"]
+    assert uploads(site) == ["aborted", "completed"]
 
 
 def test_rewritten_between_two_parts(site, flight):
     """An object is never a mixture of two contents: parts of the new content are not added to the old."""
-    site.fault("part", "delay", seconds=2, skip=1)
+    site.fault("part", "delay", seconds=8, skip=1)
     site.start()
     wait_for_parts(site, 1)
     with flight.open("r+b") as file:
@@ -183,5 +188,6 @@ def test_an_answer_that_takes_as_long_as_it_may(site, flight, monkeypatch):
     late = service._context.beats.late()
     service._context.stop.set()
     sending.join(60)
+    service._context.rest.close()
     assert not late
     assert not sending.is_alive()

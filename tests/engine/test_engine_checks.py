@@ -238,9 +238,10 @@ def test_an_idle_service_carries_no_pillow(tmp_path):
 
 def test_a_busy_link_is_measured_for_estimates(site):
     """What a steady upload did is kept as a lasting fact of the service."""
-    site.configure(decode="off")
-    site.fault("put", "delay", seconds=1.0, times=None)
-    site.drop(count=40)
+    # One image after the other, for as long as it may take until it is looked at in the middle of a steady spell.
+    site.configure(decode="off", upload={"connections": 1})
+    site.fault("put", "delay", seconds=0.5, times=None)
+    site.drop(count=150)
     site.start()
     fact = until(
         lambda: service.get(site.journal(), service.MEASURED_THROUGHPUT) if site.journal() else None, "measured"

@@ -16,9 +16,9 @@ def no_trouble(site):
 
 def test_credentials_end_in_mid_upload(site):
     """Credentials are renewed before they end, however short their life."""
-    site.cloud.change(credentials_lifetime=2.0)
+    site.cloud.change(credentials_lifetime=4.0)
     site.configure(upload={"connections": 2})
-    site.fault("put", "delay", seconds=0.5, times=None)
+    site.fault("put", "delay", seconds=1.0, times=None)
     site.drop(count=20)
     assert site.run() == 0
     site.once(images=20)
@@ -45,7 +45,7 @@ def test_clock_is_off(site, minutes):
     site.drop()
     site.start()
     site.held("manual_start")
-    site.until(lambda: abs((site.vitals().get("skew") or 0.0) - minutes * 60) < 5, "the vitals show it")
+    site.until(lambda: abs((site.vitals().get("skew") or 0.0) - minutes * 60) < 30, "the vitals show it")
     site.ask("start")
     site.delivered()
     site.once(held=True)
@@ -55,7 +55,7 @@ def test_clock_is_off(site, minutes):
 def test_clock_jumps_in_mid_upload(site):
     """A clock that jumps during the upload is noticed by S3 and corrected."""
     site.configure(upload={"connections": 2})
-    site.fault("put", "delay", seconds=0.3, times=None)
+    site.fault("put", "delay", seconds=1.0, times=None)
     site.drop(count=40)
     site.start("--until-idle")
     site.until(lambda: site.look() and site.look()["images"]["uploaded"] >= 3, "some images are uploaded")

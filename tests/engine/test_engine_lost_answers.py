@@ -15,6 +15,8 @@ FATES = {
 def test_lost_answer(site, call, fate, listing):
     """Whatever became of a call without an answer, nothing happens twice and no person is needed."""
     site.cloud.change(project_list=listing, page_size=1)
+    if fate == "applied later":
+        site.configure(advanced={"doubt_wait": "6s"})  # seconds more than it comes late
     site.start()
     # The very first project ever, and one after another that is known.
     for name in ("first", "second"):

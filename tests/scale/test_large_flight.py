@@ -20,12 +20,12 @@ MOST = 90.0
 """MiB that an idle service may hold; the aim for one that delivered usual flights is 75."""
 
 REST = 6.0
-"""Seconds after the delivery until the service counts as idle."""
+"""Seconds after the delivery until the service counts as idle, on a machine that has time for it."""
 
 STATES = (State.FOUND, State.SETTLED, State.CREATED, State.UPLOADED, State.REGISTERED, State.STARTED)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_flight_leaves_little_behind(station, run_cli):
     """A flight of 10,000 images arrives once, and the service is small again when it is idle."""
     images = 10_000
@@ -35,8 +35,10 @@ def test_flight_leaves_little_behind(station, run_cli):
         scan_folder(bytes(folder), Rules())
     station.start(real=True)
     pid = station.process.pid
-    station.until(lambda: station.look().get("state") == State.DELIVERED, "it is delivered", seconds=400, every=0.5)
+    station.until(lambda: station.look().get("state") == State.DELIVERED, "it is delivered", seconds=900, every=0.5)
     time.sleep(REST)
+    with contextlib.suppress(AssertionError):  # what it holds is told below, and judged at the end
+        station.until(lambda: memory(pid)[0] <= MOST, "it is small", every=0.5)
     resident, peak = memory(pid)
     print(f"idle {resident:.1f} MiB, at most {peak:.1f} MiB, {processor(pid):.1f} s of processor time")
     tell_steps(station)

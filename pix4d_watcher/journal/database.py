@@ -220,8 +220,8 @@ def _open(path: Path, begin: str) -> sqlite3.Connection:
         # FULL: a commit that was acknowledged survives a power cut (NORMAL in WAL mode was measured to lose the last).
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
-        # KiB for each connection; there are several readers, and the pages are in the system's cache as well.
-        connection.execute(f"PRAGMA cache_size=-{256 if begin == _READ else 1000}")
+        # KiB for each connection; there are several, and the pages are in the system's cache as well.
+        connection.execute("PRAGMA cache_size=-256")
         if begin == _READ:
             connection.execute("PRAGMA query_only=ON")
     except sqlite3.Error:

@@ -10,7 +10,7 @@ from harness import pad
 from pix4d_watcher.emulator import flights
 from pix4d_watcher.service import STOP_WITHIN
 
-SOON = 60.0
+SOON = 30.0
 """Seconds within which a service must have ended, on a machine that is busy with other tests, too."""
 
 PATIENT = {"request_timeout": "4m"}

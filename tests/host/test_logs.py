@@ -176,9 +176,8 @@ def test_terminal():
         except ValueError:
             structlog.get_logger().exception("step failed", path=b"a\x1b[2Jb")
         shown = ""
-        while "\r\nValueError: " not in shown or not shown.endswith(
-            "\r\n"
-        ):  # a terminal hands on what it has, piece by piece
+        # A terminal hands on what it has, piece by piece.
+        while "\r\nValueError: " not in shown or not shown.endswith("\r\n"):
             shown += screen.read(20_000).decode()
     assert "level=" not in shown
     assert "\x1b[2J" not in shown

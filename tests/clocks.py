@@ -33,6 +33,12 @@ def environment(clock):
     }
 
 
+def clear_up(pid):
+    """Remove what libfaketime left in memory of a process that was killed."""
+    for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+        Path("/dev/shm", name).unlink(missing_ok=True)
+
+
 def write(clock, how):
     """Set a clock, also while processes run by it: `+0`, `+1d`, `-1h`, or `@1970-01-01 00:05:00`, which runs on."""
     new = clock.with_name(f"{clock.name}.new")

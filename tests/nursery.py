@@ -125,6 +125,7 @@ def _address(clock):
             env={**os.environ, **(clocks.environment(os.devnull) if clock else {})},
         )
         listener.close()
+        atexit.register(clocks.clear_up, process.pid)  # the last of the three
         atexit.register(process.wait)
         atexit.register(process.kill)
         _started[os.getpid(), clock] = name

@@ -55,6 +55,8 @@ def main() -> None:
         if error.filename is None:
             raise  # about nothing that a person could name: a defect, and the traceback shows where
         sys.exit(exits.tell(error))
+    finally:
+        out.finish()
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001  (signature of Typer)

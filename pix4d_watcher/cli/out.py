@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from pix4d_watcher.core.errors import HostError
 
@@ -45,9 +45,21 @@ def say(console: Console, *things: RenderableType) -> bool:
     return write(text if console.is_terminal else "".join(f"{line.rstrip()}\n" for line in text.splitlines()))
 
 
+def finish() -> None:
+    """Let go of log lines that stderr never took: Python would end with 120 for them, whatever came of the command."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _let_go(sys.stderr)
+
+
 def _lost(error: OSError) -> bool:
-    # What is still buffered must go somewhere, or Python complains about it at its end.
-    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+    _let_go(sys.stdout)
     if isinstance(error, BrokenPipeError):
         return False
     raise HostError(f"what was to be shown cannot be written: {error.strerror}") from error
+
+
+def _let_go(stream: TextIO) -> None:
+    # What is still buffered must go somewhere, or Python complains about it at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), stream.fileno())

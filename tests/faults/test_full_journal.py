@@ -163,7 +163,7 @@ def test_room_comes_back_above_the_mark_only(site, disk):
     site.until(site.vitals, "it runs")
     # What its copy takes for a moment only would be room above the mark afterwards.
     site.until((disk / "journal.db.backup").exists, "the copy of the journal")
-    ballast = fill(disk, leave=MARK - 4096)
+    ballast = fill(disk, leave=MARK - (64 << 10))
     site.until(lambda: paused(site), "it pauses")
     os.truncate(ballast, ballast.stat().st_size - (MORE // 2))
     assert MARK < free(disk) < MARK + MORE

@@ -161,8 +161,9 @@ def test_room_comes_back_above_the_mark_only(site, disk):
     """The pause does not end and begin with every file that somebody writes around the mark."""
     site.start()
     site.until(site.vitals, "it runs")
-    # What its copy takes for a moment only would be room above the mark afterwards.
+    # What its copy and its reserve take for a moment only would be room above the mark afterwards.
     site.until((disk / "journal.db.backup").exists, "the copy of the journal")
+    site.until(lambda: site.reserve.exists() and site.reserve.stat().st_size == RESERVE, "the reserve")
     ballast = fill(disk, leave=MARK - (64 << 10))
     site.until(lambda: paused(site), "it pauses")
     os.truncate(ballast, ballast.stat().st_size - (MORE // 2))
